@@ -1,0 +1,5 @@
+"""`python -m clusterhost` is the clusterhost command."""
+
+from clusterhost.cli.main import main
+
+main()

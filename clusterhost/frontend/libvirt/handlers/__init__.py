@@ -1,0 +1,1 @@
+"""Handlers of ROUTES, one module for each family of procedures."""

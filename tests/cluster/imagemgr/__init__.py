@@ -1,0 +1,1 @@
+"""Images between real processes in network namespaces."""

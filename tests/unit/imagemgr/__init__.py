@@ -1,0 +1,1 @@
+"""Tests of imagemgr's pure modules."""

@@ -1,0 +1,1 @@
+"""Tests of netmgr's pure parts.  No kernel, no libvirtd."""

@@ -1,0 +1,1 @@
+"""The pure parts of a node's share in a network."""
