@@ -230,7 +230,7 @@ def test_a_disk_of_its_own_keeps_a_domain_until_it_may_be_copied(
     assert text == f"error: node n1 has no image at {OWN}, which an incremental copy needs"
     assert cluster.running_on(local) == ["n2"]
 
-    cluster.virsh("migrate-setspeed", local, "16")  # without it a quick machine has copied it before it was looked at
+    cluster.virsh("migrate-setspeed", local, "16")  # a quick machine copies it before anyone looks
     drained = command.run("node", "drain", "n2", "--copy-storage", "all")
     assert (drained.code, drained.out) == (0, "node n2 is drained"), drained.err
     assert re.search(r"local: \d+ of \d+ MiB", drained.err)
