@@ -62,7 +62,6 @@ def furnish(cluster: RealCluster, gone: Callable[[str], str], tmp_path: Path) ->
     cluster.place("n2", gone("d-saved"), tmp_path)
     virsh("start", "d-saved")
     with Console(cluster.endpoint, "d-saved") as console:
-        console.count()  # before its first line the guest has no shell that hears us
         assert console.run("echo kept > /tmp/kept; cat /tmp/kept") == "kept"
     virsh("managedsave", "d-saved")
     xml = cluster.xml(gone("d-nvram"), machine="q35").replace("</os>", firmware(cluster, "d-nvram") + "</os>")
@@ -121,7 +120,6 @@ def test_a_start_takes_the_definition_along_when_its_home_is_closed(
     virsh("snapshot-create-as", "mover", "first")
     virsh("start", "mover")
     with Console(cluster.endpoint, "mover") as console:
-        console.count()  # before its first line the guest has no shell that hears us
         assert console.run("echo kept > /tmp/kept; cat /tmp/kept") == "kept"
     virsh("managedsave", "mover")
     command("node", "disable", "n3")
@@ -210,7 +208,6 @@ def local(cluster: RealCluster, gone: Callable[[str], str], tmp_path: Path) -> I
     name = cluster.place("n2", gone("local"), tmp_path, disk=OWN)
     cluster.virsh("start", name)
     with Console(cluster.endpoint, name, seconds=60) as console:
-        console.count()  # before its first line the guest has no shell that hears us
         console.run("dd if=/dev/urandom of=/dev/vda bs=1M count=16; echo mark | dd of=/dev/vda conv=fsync")
     yield name
     cluster.virsh.run("destroy", name)

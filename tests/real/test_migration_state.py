@@ -47,7 +47,6 @@ class Machine(Console):
 
     def mount(self) -> None:
         """Show the firmware's variables, once a boot."""
-        self.count()  # before its first line the guest has no shell that hears us
         self.run(f"mount -t efivarfs none {VARIABLES}")
 
     def write(self) -> None:

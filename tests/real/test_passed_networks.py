@@ -87,8 +87,6 @@ class Site:
         self.cluster.virsh("start", name)
         assert name in self.cluster.node(node).names()
         with Console(self.cluster.endpoint, name, seconds=60) as console:
-            while console.count() < 3:  # before its shell listens, what is typed is lost
-                pass
             console.run(f"ip addr add {address}/24 dev eth0")
         return address
 

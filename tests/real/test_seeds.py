@@ -71,8 +71,7 @@ def in_guest(guests: Guests, name: str, device: str) -> dict[str, str]:
 def boot(guests: Guests, name: str) -> None:
     """Its shell answers."""
     with Console(guests.cluster.endpoint, name, seconds=60) as console:
-        while console.count() < 3:
-            pass
+        console.ready()
 
 
 def test_a_guest_reads_its_addresses_from_its_seed(

@@ -6,6 +6,8 @@ from typing import Self
 
 import pexpect
 
+LISTENS = 3
+"""What a guest counts to before its shell hears us: what is typed earlier is lost."""
 _COUNT = re.compile(rb"count (\d+)\r")
 
 
@@ -16,6 +18,7 @@ class Console:
         self._child: pexpect.spawn[bytes] = pexpect.spawn(
             "virsh", ["-c", uri, "console", domain, "--force"], timeout=seconds, dimensions=(24, 200)
         )
+        self._hears = False
 
     def __enter__(self) -> Self:
         self._child.expect(b"Escape character is")
@@ -29,10 +32,18 @@ class Console:
     def count(self) -> int:
         """Wait for the next line of the counter and return its number."""
         self._child.expect(_COUNT)
-        return int(self._child.match.group(1))
+        found = int(self._child.match.group(1))
+        self._hears = found >= LISTENS
+        return found
+
+    def ready(self) -> None:
+        """Wait until its shell hears us."""
+        while not self._hears:
+            self.count()
 
     def run(self, command: str) -> str:
         """Run a command in the guest's shell and return what it printed, without lines of the counter."""
+        self.ready()
         # The quotes keep the echo of what was typed from matching.
         self._child.sendline(f"echo be''gin; {command}; echo do''ne")
         self._child.expect(rb"begin\r\n(.*?)done\r\n")

@@ -120,9 +120,11 @@ def console_blocking(uri: str, name: str) -> None:
     domain = connection.lookupByName(name)
     stream = connection.newStream()
     domain.openConsole("serial0", stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+    seen = b""
+    while seen.count(b"count ") < 2:  # before that the guest has no shell that hears us
+        seen += stream.recv(1024)
     left = [PROMPT]
     stream.sendAll(lambda _stream, size, _opaque: left.pop()[:size] if left else b"", None)
-    seen = b""
     while REPLY not in seen:
         seen += stream.recv(1024)
     say(answers=True)

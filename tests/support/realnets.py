@@ -160,8 +160,7 @@ class Guests:
     def settled(self, name: str, address: str) -> None:
         """It is up, and has its address from DHCP."""
         with Console(self.cluster.endpoint, name, seconds=60) as console:
-            while console.count() < 3:  # before its shell listens, what is typed is lost
-                pass
+            console.ready()
         eventually(
             lambda: f"inet {address}/" in self.run(name, "ip -4 -o addr show dev eth0"),
             40,

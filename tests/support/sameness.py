@@ -20,6 +20,8 @@ RULES = (
     (re.compile(r"\bdomain-\d+-"), "domain-ID-"),
     (re.compile(r'"libvirt-\d+"'), '"libvirt-N"'),
     (re.compile(r"[^\r\n]*: \[ *\d{1,2} %\][\r\n]*"), ""),
+    # A look at the job may have found all done before the job was over: then it is said twice.
+    (re.compile(r"([^\r\n]*: \[100 %\])([\r\n]+\1)+"), r"\1"),
     (re.compile(r"(<domain [^>]*?) id='\d+'"), r"\1 id='ID'"),
     (re.compile(r"^(Id:\s+)\d+$", re.MULTILINE), r"\1ID"),
     (re.compile(r"<creationTime>\d+</creationTime>"), "<creationTime/>"),
