@@ -142,9 +142,18 @@ def image(path: Path, pieces: dict[int, int], size: int, seed: int = 1) -> Path:
     return path
 
 
+_NOTES = 16 * 1024
+"""Bytes of the blocks in which a file system notes where a file's others are, as many as chance has scattered them."""
+
+
 def room(path: Path) -> int:
     """Bytes that a file takes."""
     return path.stat().st_blocks * 512
+
+
+def takes_as_little(one: Path, other: Path) -> bool:
+    """It takes no more room than the other."""
+    return room(one) <= room(other) + _NOTES
 
 
 def same(one: Path, other: Path) -> bool:
