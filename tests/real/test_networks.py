@@ -14,6 +14,7 @@ import pytest
 from clusterhost.demo import cluster as demo
 from clusterhost.demo.layout import FRONT, FRONT_ADDRESS, layout, node_address
 from clusterhost.demo.processes import kill
+from tests.real.test_outages import whole_again
 from tests.support.command import Command
 from tests.support.guest import Console
 from tests.support.packets import ACK, REQUEST, Watch, dhcp
@@ -98,6 +99,7 @@ def test_a_guest_that_moves_keeps_its_address_and_its_peers(
             assert " 2 packets received" in console.run(f"ping -c 2 -W 2 {other}")
     finally:
         demo.restart_front(cluster.state)
+        whole_again(cluster)
 
 
 def test_networks_do_not_see_each_other_and_an_isolated_one_ends_at_its_bridge(
