@@ -7,13 +7,12 @@ import inspect
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
-from tests.support import leaks, machine, secondrun
+from tests.support import leaks, machine
 
 GRACE = 2.0
 """Seconds that processes and tasks have to end after a test."""
@@ -26,12 +25,7 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(secondrun.OPTION, action="store_true", help="run no test a second time")
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(secondrun.SecondRun(Path(__file__).parent, ("real", "cluster")))
     os.environ[leaks.MARKER] = str(os.getpid())
     _at_start["mounts"] = leaks.mounts()
 

@@ -7,7 +7,7 @@ PACKAGES="busybox-static dnsmasq-base gcc git iproute2 iputils-ping kmod libc6-d
 libvirt-daemon-system libvirt-dev linux-image-cloud-amd64 make nftables openssh-client openssh-server
 openssl pkg-config postgresql procps python3-dev python3-venv qemu-system-x86 qemu-utils socat tmux"
 # Tests that need one of these say so and skip without it.
-OPTIONAL="bind9 bind9-dnsutils isc-dhcp-client libvirt-daemon-driver-storage-iscsi-direct lvm2 open-iscsi ovmf
+OPTIONAL="bind9 bind9-dnsutils e2fsprogs isc-dhcp-client libvirt-daemon-driver-storage-iscsi-direct lvm2 open-iscsi ovmf
 parted qemu-block-extra swtpm swtpm-tools tgt virtinst xfsprogs xorriso"
 COMMANDS="busybox dnsmasq gcc git ip kmod libvirtd make nft openssl ping pkg-config postgres ps qemu-img
 qemu-system-x86_64 socat ssh sshd tmux unshare virsh"

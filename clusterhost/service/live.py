@@ -29,9 +29,8 @@ ABORT_ON_ERROR = 1 << 12
 
 OWN_SESSIONS = 1 << 40
 """Numbers of sessions of our own; clients' start at 1."""
-POLL = 0.5
-"""Seconds between looks at how far it is; the first comes sooner, since many moves take less than a second."""
-FIRST_LOOK = 0.1
+FIRST_LOOK, POLL = 0.1, 0.5
+"""Seconds before the first look at how far it is, and the most between two: many moves take less than a second."""
 
 log = structlog.get_logger("clusterhost.migration")
 

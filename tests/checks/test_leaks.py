@@ -32,7 +32,6 @@ def _run(tmp_path: Path, source: str) -> subprocess.CompletedProcess[str]:
         "support/__init__.py",
         "support/leaks.py",
         "support/machine.py",
-        "support/secondrun.py",
     ):
         (tests / name).write_text((ROOT / "tests" / name).read_text())
     (tests / "test_x.py").write_text(source)

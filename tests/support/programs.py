@@ -16,6 +16,8 @@ from typing import Any
 
 import libvirt
 
+from tests.support.guest import LISTENS
+
 PROMPT = b"echo si''xty-$((60 + 4))\n"
 REPLY = b"sixty-64"
 READABLE = libvirt.VIR_STREAM_EVENT_READABLE
@@ -37,6 +39,11 @@ def loop_in_thread() -> None:
             libvirt.virEventRunDefaultImpl()
 
     threading.Thread(target=run, daemon=True).start()
+
+
+def listens(seen: bytes) -> bool:
+    """The guest whose console this is from its start on has a shell that hears us."""
+    return seen.count(b"count ") >= LISTENS
 
 
 def until(check: Callable[[], object], seconds: float = 30) -> bool:
@@ -94,7 +101,7 @@ def console(uri: str, name: str) -> None:
     stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
     domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
     terminal = Terminal(stream)
-    say(counts=until(lambda: terminal.seen.count(b"count ") >= 2))
+    say(counts=until(lambda: listens(terminal.seen)))
     terminal.type(PROMPT)
     say(answers=until(lambda: REPLY in terminal.seen))
     other = connection.newStream()
@@ -121,7 +128,7 @@ def console_blocking(uri: str, name: str) -> None:
     stream = connection.newStream()
     domain.openConsole("serial0", stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
     seen = b""
-    while seen.count(b"count ") < 2:  # before that the guest has no shell that hears us
+    while not listens(seen):
         seen += stream.recv(1024)
     left = [PROMPT]
     stream.sendAll(lambda _stream, size, _opaque: left.pop()[:size] if left else b"", None)
@@ -272,7 +279,7 @@ def in_asyncio(uri: str, name: str) -> None:
         stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
         await asyncio.to_thread(domain.openConsole, None, stream)
         terminal = Terminal(stream)
-        while terminal.seen.count(b"count ") < 2:
+        while not listens(terminal.seen):
             await asyncio.sleep(0.05)
         terminal.type(PROMPT)
         while REPLY not in terminal.seen:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import random
 import subprocess
@@ -20,6 +22,10 @@ from tests.cluster.netmgr.lab import Space, sh
 
 _LENGTH = Struct(">I")
 MIB = 1024 * 1024
+_FIEMAP, _SYNC, _EXTENTS = 0xC020660B, 1, 512
+"""FS_IOC_FIEMAP and its FIEMAP_FLAG_SYNC (linux/fiemap.h); the most extents that are asked for."""
+_MAP, _EXTENT = Struct("=QQLLLL"), Struct("=QQQ32x")
+"""Of a map the fourth is the number of extents found; of an extent the third is its length."""
 
 
 class Refused(Exception):
@@ -142,18 +148,20 @@ def image(path: Path, pieces: dict[int, int], size: int, seed: int = 1) -> Path:
     return path
 
 
-_NOTES = 16 * 1024
-"""Bytes of the blocks in which a file system notes where a file's others are, as many as chance has scattered them."""
-
-
 def room(path: Path) -> int:
-    """Bytes that a file takes."""
-    return path.stat().st_blocks * 512
-
-
-def takes_as_little(one: Path, other: Path) -> bool:
-    """It takes no more room than the other."""
-    return room(one) <= room(other) + _NOTES
+    """Bytes of the blocks that a file's content has.  Not st_blocks where the file system can say more: ext4 counts the
+    blocks there in which it notes where the others are, as many as chance has scattered those."""
+    with path.open("rb") as file:
+        asked = bytearray(_MAP.pack(0, 2**64 - 1, _SYNC, 0, _EXTENTS, 0) + bytes(_EXTENTS * _EXTENT.size))
+        try:
+            fcntl.ioctl(file, _FIEMAP, asked)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return path.stat().st_blocks * 512
+    count = _MAP.unpack_from(asked)[3]
+    assert count < _EXTENTS, f"{path} has too many pieces to be counted"
+    return sum(_EXTENT.unpack_from(asked, _MAP.size + number * _EXTENT.size)[2] for number in range(count))
 
 
 def same(one: Path, other: Path) -> bool:
